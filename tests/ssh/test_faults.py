@@ -30,7 +30,7 @@ from tests.ssh.far import (
 from qwex.backends.base import Cursor, LogRequest, Stream
 from qwex.backends.ssh import SSHBackend, check
 from qwex.errors import BackendError, QwexError, Unreachable
-from qwex.model.jobs import Resources
+from qwex.model.jobs import Resources, StdinMode
 from qwex.model.places import Place
 from qwex.model.states import Reason, State
 
@@ -193,6 +193,38 @@ async def test_a_lock_of_the_dead_is_broken(
             os.chown(path, server.user.pw_uid, server.user.pw_gid)
     one = job("true")
     assert (await ended(backend, await start(backend, one)))[one.run_id].state is State.SUCCEEDED
+
+
+async def test_input_for_a_job_that_ends_this_moment(backend: SSHBackend, client: Client) -> None:
+    """Whoever opens a fifo that nobody will read any more would wait for ever."""
+    one = job("true", stdin=StdinMode.LIVE)
+    handles = await start(backend, one)
+    await ended(backend, handles)
+    attempt = Path(client.place.directory) / f"runs/{one.run_id}/0.1"
+    (attempt / "end").rename(attempt / "not yet")
+    async with asyncio.timeout(30):
+        call = await backend.remote.open("feed", one.run_id, "0")
+        for _ in range(50):
+            if not await call.channel.write(b"x" * 65536):
+                break
+        await call.channel.close()
+    (attempt / "not yet").rename(attempt / "end")
+
+
+async def test_input_that_comes_before_the_job_is_ready(backend: SSHBackend, client: Client) -> None:
+    """The attempt is on record before its copy of the tree is there, and its fifo comes last."""
+    one = job("cat", stdin=StdinMode.LIVE)
+    handles = await start(backend, one)
+    fifo = Path(client.place.directory) / f"runs/{one.run_id}/0.1/feed"
+    until(fifo.exists)
+    fifo.rename(fifo.with_name("later"))
+    call = await backend.remote.open("feed", one.run_id, "0")
+    await call.channel.write(b"early")
+    call.channel.end_input()
+    fifo.with_name("later").rename(fifo)
+    await ended(backend, handles)
+    await call.channel.close()
+    assert await output(backend, handles[one.run_id]) == (b"early", b"")
 
 
 async def test_two_clients_at_once(client: Client) -> None:

@@ -2,9 +2,8 @@ lock() {
   self
   lock_tries=0
   until mkdir lock 2>/dev/null; do
-    [ -d lock ] || { [ -w . ] && [ "$lock_tries" -lt 3 ]; } || {
-      lock_error=$(mkdir lock 2>&1) && break
-      [ -d lock ] || no_room "${lock_error#mkdir: }"
+    [ -d lock ] || { # let go of since, or not to be made at all: only another name tells
+      lock_error=$(mkdir "lock.$$" 2>&1 && rmdir "lock.$$") || no_room "${lock_error#mkdir: }"
     }
     lock_owner=
     { read -r lock_owner <lock/owner; } 2>/dev/null

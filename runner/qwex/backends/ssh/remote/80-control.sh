@@ -159,8 +159,13 @@ execute() { # execute RUN INDEX FILE: become the command in FILE, where and as t
 }
 
 feed() { # feed RUN INDEX <bytes: to the live stdin of the first attempt
-  [ -p "runs/$1/$2.1/feed" ] && [ ! -e "runs/$1/$2.1/end" ] || exit 0
-  cat >"runs/$1/$2.1/feed"
+  until [ -p "runs/$1/$2.1/feed" ]; do # it is made only once the job's copy of the tree is there
+    [ -d "runs/$1" ] && [ ! -e "runs/$1/$2.1/end" ] || exit 0
+    nap 0.05
+  done
+  exec 5<>"runs/$1/$2.1/feed" 6>"runs/$1/$2.1/feed" 5<&- # with a reader of our own at first: a job that has ended opens its end no more
+  cat >&6 6>&-
+  exec 6>&-
   if [ -e "runs/$1/$2.1/exit" ]; then exit 0; fi
   true <>"runs/$1/$2.1/fed" # the holder may have gone: do not wait for it
   printf '\n' 1<>"runs/$1/$2.1/fed"
