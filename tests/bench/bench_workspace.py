@@ -18,7 +18,6 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.bench.harness import Figure, alternate, command, table
 
 from qwex.config import Paths
-from qwex.workspace.archive import pack_and_identify
 from qwex.workspace.scan import Scan, scan
 from qwex.workspace.snapshot import capture, identify
 from qwex.workspace.unpack import discard, materialise
@@ -69,10 +68,6 @@ def measure() -> list[Figure]:
         capture(scan(root), paths)
         seen: Scan = scan(root)
 
-        def packed() -> None:
-            with open(os.devnull, "wb") as sink:
-                sink.writelines(pack_and_identify(seen, paths))
-
         def copied() -> None:
             materialise(capture(seen, paths), base / "copy")
             discard(base / "copy")
@@ -82,12 +77,9 @@ def measure() -> list[Figure]:
             shutil.rmtree(base / "copy")
 
         status = command(["git", "status", "--porcelain"], cwd=root)
-        # Through a pipe: GNU tar reads nothing when it writes to /dev/null.
-        tar = command(["sh", "-c", "tar cf - --exclude=.git . | cat >/dev/null"], cwd=root)
         return [
             figure("scan and identify, unchanged", (lambda: identify(scan(root), paths), status), "`git status`", 4),
             figure("scan alone", (lambda: scan(root), status), "`git status`", None),
-            figure("pack and identify", (packed, tar), "`tar cf -`", 3),
             figure("capture, copy for a job, remove it", (copied, copied_by_cp), "`cp -a`, `rm -r`", 2, COPIES),
         ]
 

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from qwex.errors import WorkspaceError
 from qwex.model.trees import Kind
-from qwex.workspace.content import is_sparse
 from qwex.workspace.faults import failure, shown, unreadable
 from qwex.workspace.git import View
 from qwex.workspace.patterns import Patterns, parents
@@ -42,7 +41,6 @@ class Found(NamedTuple):
     mtime_ns: int
     ctime_ns: int
     ino: int
-    sparse: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +72,8 @@ def found_at(path: bytes, info: os.stat_result) -> Found | None:
     """``path`` with what ``lstat`` said; None for what is neither file, link nor directory."""
     mode = info.st_mode
     if mode & 0o170000 == stat.S_IFREG:
-        size = info.st_size
-        sparse = size > 1 << 16 and is_sparse(info)
         # tuple.__new__: a third of the time that Found(...) takes, and this is the innermost loop
-        return _new(Found, (path, _FILE, mode & 0o777, size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino, sparse))
+        return _new(Found, (path, _FILE, mode & 0o777, info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino))
     kind = _FORMATS.get(mode & 0o170000)
     if kind is None:
         return None
