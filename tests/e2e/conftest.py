@@ -97,13 +97,13 @@ def eventually(check: Callable[[], object], seconds: float = 30) -> Any:
 
 def ended(qwex: Qwex) -> list[dict[str, Any]]:
     """All runs, when each of them has ended."""
-
-    def check() -> tuple[list[dict[str, Any]]] | None:
+    end = time.monotonic() + 120
+    runs = qwex.runs()
+    while any(run["state"] not in FINAL for run in runs):
+        assert time.monotonic() < end, f"after two minutes: {runs}"
+        time.sleep(0.05)
         runs = qwex.runs()
-        return (runs,) if all(run["state"] in FINAL for run in runs) else None
-
-    found: list[tuple[list[dict[str, Any]]]] = [eventually(check, 60)]
-    return found[0][0]
+    return runs
 
 
 def alive(run_id: str) -> list[int]:
