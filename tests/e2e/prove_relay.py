@@ -140,7 +140,7 @@ def over_ssh(newcomer: Newcomer, place: Path, *, sftp: bool) -> dict[str, float]
         seen += b"".join(follower.stdout.readline() for _ in range(4))
         say(f"over SSH: cut {cut} processes of the connection; the client came back by itself")
         follower.terminate()
-        rest, err = follower.communicate(timeout=30)
+        rest, err = follower.communicate(timeout=120)
         seen += rest
         assert follower.returncode == 143, err
         seen += newcomer.qwex("logs", "--follow", "--resume", run)

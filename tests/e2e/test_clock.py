@@ -63,7 +63,7 @@ def test_while_a_job_runs(qwex: Qwex, moved: Path, tmp_path: Path, offset: str) 
     assert again.returncode == 0, again.stderr
     assert client.poll() is None
     go.touch()
-    _, err = client.communicate(timeout=60)
+    _, err = client.communicate(timeout=120)
     assert client.returncode == 0, err
     ended(qwex)
     runs = qwex.json("list")[::-1]

@@ -70,7 +70,7 @@ def test_no_room_for_output(qwex: Qwex, state: Path, tmp_path: Path) -> None:
         eventually(lambda: (tmp_path / "code").exists())
         assert (tmp_path / "code").read_text() == "1\n"
         resize(state, "64m")
-        client.wait(timeout=60)
+        client.wait(timeout=120)
     said = err.read_text()
     assert "Traceback" not in said
     assert client.returncode == 7, said
@@ -88,7 +88,7 @@ def test_no_room_for_results(qwex: Qwex, state: Path, tmp_path: Path) -> None:
     eventually(lambda: (tmp_path / "code").exists())
     assert (tmp_path / "code").read_text() == "1\n"
     resize(state, "64m")
-    _, err = client.communicate(timeout=60)
+    _, err = client.communicate(timeout=120)
     assert client.returncode == 3, err
     assert b"Traceback" not in err
     (run,) = ended(qwex)

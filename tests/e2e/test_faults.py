@@ -61,7 +61,7 @@ def test_the_worker_is_killed_at_some_point(qwex: Qwex, home: Path, tmp_path: Pa
     time.sleep(random.Random(SEED + point).uniform(0.05, 1.5))  # the point at which it dies
     pid = worker(home)
     os.kill(pid, signal.SIGKILL)
-    out, err = client.communicate(timeout=60)
+    out, err = client.communicate(timeout=120)
     (_, run) = qwex.runs()
     assert starts.read_text().splitlines() == ["once"]
     if run["state"] == "failed":
@@ -106,7 +106,7 @@ def test_a_job_that_will_not_end(qwex: Qwex) -> None:
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
     )
     client = qwex.start("batch", "--on", qwex.place, "--time", "1s", sys.executable, "-c", script)
-    out, err = client.communicate(timeout=60)
+    out, err = client.communicate(timeout=120)
     assert out == b"deaf\n"
     assert client.returncode == 124, err
     (run,) = qwex.runs()

@@ -138,7 +138,7 @@ def test_the_connection_is_cut(qwex: Qwex, far: Path, server: Server, tmp_path: 
         client = qwex.start("batch", "--on", qwex.place, "sh", "-c", script, stdout=out, stderr=err)
         reached(client, lambda: at(point, far, qwex.directory))
         server.cut()
-        client.wait(timeout=90)
+        client.wait(timeout=120)
     said = (tmp_path / "err").read_text()
     assert client.returncode == 0, said
     assert "Traceback" not in said
@@ -158,7 +158,7 @@ def test_the_connection_is_cut_again_and_again(qwex: Qwex, far: Path, server: Se
         for lines in sorted(chance.sample(range(LINES - 50), 4)):
             reached(client, partial(said_so_far, tmp_path / "out", lines))
             assert server.cut() > 0
-        client.wait(timeout=90)
+        client.wait(timeout=120)
     assert client.returncode == 0, (tmp_path / "err").read_text()
     assert (tmp_path / "out").read_bytes() == SAID
     quiet(qwex, far)
@@ -179,7 +179,7 @@ def test_the_server_is_stopped_and_started_again(qwex: Qwex, far: Path, server: 
         assert listed.returncode == 0
         assert json.loads(listed.stdout)[0]["reason"] == "host-unreachable"
         server.start()
-        client.wait(timeout=90)
+        client.wait(timeout=120)
     said = (tmp_path / "err").read_text()
     assert client.returncode == 0, said
     assert (tmp_path / "out").read_bytes() == b"before\nafter\n"
@@ -234,7 +234,7 @@ def test_the_supervisor_over_there_is_killed(qwex: Qwex, far: Path, tmp_path: Pa
     assert client.stdout.readline() == b"ready\n"
     assert end([pid for pid in processes(far / "bin") if pid in processes(".sh _task")]) > 0
     go.touch()
-    out, err = client.communicate(timeout=90)
+    out, err = client.communicate(timeout=120)
     assert (client.returncode, out) == (7, b""), err
     (run,) = quiet(qwex, far)
     assert (qwex.directory / "qwex-runs" / run["id"] / "made").read_text() == "made\n"
@@ -247,7 +247,7 @@ def test_everything_of_a_job_is_killed(qwex: Qwex, far: Path) -> None:
     (run,) = qwex.runs()
     end([pid for pid in processes(far / "bin") if pid in [*processes(".sh _task"), *processes(".sh _job")]])
     end(alive(run["id"]))
-    _, err = client.communicate(timeout=90)
+    _, err = client.communicate(timeout=120)
     assert client.returncode in {1, 137}, err
     (run,) = quiet(qwex, far)
     assert (run["state"], run["reason"]) == ("lost", "worker-died")
@@ -329,7 +329,7 @@ def test_a_full_far_side(qwex: Qwex, far: Path, tmp_path: Path) -> None:
             reached(client, lambda: "is full" in err.read_text())
             assert qwex.runs()[before]["state"] == "running"
             subprocess.run(["mount", "-o", "remount,size=64m", str(far)], check=True)
-            client.wait(timeout=90)
+            client.wait(timeout=120)
         assert client.returncode == 7, err.read_text()
         assert "Traceback" not in err.read_text()
         done = qwex.batch("sh", "-c", "echo made >made")
@@ -475,7 +475,7 @@ def test_a_job_that_will_not_end(qwex: Qwex, far: Path) -> None:
     client = qwex.start(
         "batch", "--on", qwex.place, "--time", "1s", "sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 1; done"
     )
-    out, err = client.communicate(timeout=90)
+    out, err = client.communicate(timeout=120)
     assert (client.returncode, out) == (124, b"deaf\n"), err
     (run,) = quiet(qwex, far)
     assert (run["state"], run["reason"]) == ("failed", "time-limit")
@@ -512,7 +512,7 @@ def test_a_conversation_through_stdin(qwex: Qwex, far: Path) -> None:
         client.stdin.write(line + b"\n")
         client.stdin.flush()
         assert client.stdout.readline() == b"<" + line + b">\n"
-    out, err = client.communicate(timeout=60)
+    out, err = client.communicate(timeout=120)
     assert (client.returncode, out) == (0, b"end\n"), err
     quiet(qwex, far)
 
@@ -564,7 +564,7 @@ def test_detached_followed_left_and_followed_again(qwex: Qwex, far: Path, tmp_pa
     assert client.stdout is not None
     assert client.stdout.readline() == b"one\n"
     client.send_signal(signal.SIGINT)
-    client.communicate(timeout=30)
+    client.communicate(timeout=120)
     assert client.returncode == 130
     go.touch()
     done = qwex("logs", "--follow", "--resume", run)

@@ -80,7 +80,7 @@ def test_going_away_leaves_the_job_and_says_how_to_come_back(qwex: Qwex, number:
     assert client.stdout is not None
     assert client.stdout.readline() == b"ready\n"
     client.send_signal(number)
-    out, err = client.communicate(timeout=30)
+    out, err = client.communicate(timeout=120)
     assert client.returncode == code, err
     (run,) = qwex.runs()
     assert run["id"].encode() in err
@@ -98,7 +98,7 @@ def test_an_interrupt_can_cancel(qwex: Qwex) -> None:
     assert client.stdout is not None
     assert client.stdout.readline() == b"ready\n"
     client.send_signal(signal.SIGINT)
-    client.communicate(timeout=40)
+    client.communicate(timeout=120)
     assert client.returncode == 130
     (run,) = qwex.runs()
     eventually(lambda: qwex.runs()[0]["state"] == "cancelled")
@@ -112,7 +112,7 @@ def test_a_reader_that_leaves_early_is_no_error(qwex: Qwex) -> None:
     client.stdout.close()
     assert client.stderr is not None
     err = client.stderr.read()
-    client.wait(timeout=30)
+    client.wait(timeout=120)
     assert b"Traceback" not in err
     (run,) = qwex.runs()
     qwex("cancel", run["id"])
