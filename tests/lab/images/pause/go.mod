@@ -1,0 +1,3 @@
+module qwex.lab/pause
+
+go 1.24.0
