@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -48,8 +49,9 @@ def grow(root: Path, layout: Mapping[bytes, bytes | tuple[bytes] | None]) -> Non
             elif content is not None and not os.path.lexists(full):
                 with open(full, "wb") as file:
                     file.write(content)
-        except (FileExistsError, NotADirectoryError, FileNotFoundError):
-            continue
+        except OSError as error:
+            if error.errno not in {errno.EEXIST, errno.ENOTDIR, errno.ENOENT, errno.ELOOP}:
+                raise
 
 
 def picture(root: Path, times: bool = False) -> dict[bytes, tuple[object, ...]]:

@@ -47,7 +47,7 @@ def empty_by_git(root: Path, sent: set[bytes]) -> set[bytes]:
     return {one for one in found if not any(other.startswith(one + b"/") for other in found)}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     layout=layouts(),
     ignores=st.dictionaries(st.sampled_from([b"", b"a/", b"b/", b"build/", b"a/b/"]), rules, max_size=3),

@@ -216,11 +216,11 @@ def test_large_files_are_hashed_as_they_are_copied(project: Path, paths: Paths) 
     assert source.locate(sha256(data).hexdigest()).read_bytes() == data
 
 
-def test_five_gigabytes_of_hole_take_seconds_and_no_disk(project: Path, paths: Paths) -> None:
-    size = 5 << 30
+def test_gigabytes_of_hole_take_no_disk(project: Path, paths: Paths) -> None:
+    size = 2 << 30
     with (project / "sparse").open("wb") as file:
         file.truncate(size)
-        file.seek(3 << 30)
+        file.seek(1 << 30)
         file.write(b"here")
     if (project / "sparse").stat().st_blocks * 512 > 1 << 20:
         pytest.skip("this file system has no holes")
@@ -230,7 +230,7 @@ def test_five_gigabytes_of_hole_take_seconds_and_no_disk(project: Path, paths: P
     assert kept.stat().st_size == size
     assert kept.stat().st_blocks * 512 < 1 << 20
     with kept.open("rb") as file:
-        file.seek(3 << 30)
+        file.seek(1 << 30)
         assert file.read(5) == b"here\0"
 
 
