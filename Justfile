@@ -32,6 +32,30 @@ fix:
 prove-relay:
     python tests/e2e/prove_relay.py
 
+# what the lab is made of, from pinned sources into ~/.cache/qwex-lab: 25 minutes once, then seconds
+lab-build *NAMES:
+    python -m tests.lab build {{ NAMES }}
+
+# a lab that stays: a two-node cluster with Kueue (needs root and Docker)
+lab-up *OPTIONS:
+    python -m tests.lab up {{ OPTIONS }}
+
+# remove it, and what killed labs left behind
+lab-down *OPTIONS:
+    python -m tests.lab down {{ OPTIONS }}
+
+# log in to one of its machines
+lab-shell NAME *COMMAND:
+    python -m tests.lab shell {{ NAME }} {{ COMMAND }}
+
+# what is up
+lab-status *OPTIONS:
+    python -m tests.lab status {{ OPTIONS }}
+
+# machines, tailnet, cluster, Pulumi, Lima: that all of it works here; ends with a line of figures
+prove-lab:
+    python tests/lab/prove.py
+
 # every figure of tests/bench/RESULTS.md, each against a peer or a floor in the same run
 bench:
     python tests/bench/run.py

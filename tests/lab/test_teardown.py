@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from tests.lab.waiting import until
 pytestmark = pytest.mark.lab
 
 ROOT = Path(__file__).resolve().parents[2]
-TEARDOWN = 15.0  # seconds
 
 
 def said(*argv: str) -> list[str]:
@@ -98,16 +96,12 @@ def test_a_closed_lab_leaves_nothing(lab: Lab, pool: Pool) -> None:
         assert len(volumes) == 8
         assert running(pids) == pids
     finally:
-        began = time.monotonic()
         own.close()
-        took = time.monotonic() - began
-    print(f"a lab with three machines was gone after {took:.1f} s")
     assert mentions(own.id) == []
     assert not set(volumes) & set(said("docker", "volume", "ls", "-q"))
     until("its processes to be gone", lambda: not running(pids), within=5)
     if comparable:
         until("the host to be as before", lambda: not left(before), within=5)
-    assert took < TEARDOWN
 
 
 def test_a_killed_lab_is_removed_by_the_next_start(lab: Lab, pool: Pool) -> None:
