@@ -84,7 +84,7 @@ def test_a_reader_that_left_is_said_once(pipe: tuple[int, int]) -> None:
 def test_a_reader_that_stands_still_does_not_hold_up_a_signal(pipe: tuple[int, int]) -> None:
     signals = Signals()
     sink = Sink(signals, pipe[1])
-    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM))
+    timer = threading.Timer(0.2, signal.pthread_kill, (threading.main_thread().ident, signal.SIGTERM))
 
     async def follow() -> None:
         sink(Stream.OUT, b"x" * (1 << 20))  # nobody reads: it never fits
@@ -104,7 +104,7 @@ def test_the_first_signal_lets_the_work_end_in_order() -> None:
 
     async def follow() -> None:
         try:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
             await asyncio.Event().wait()
         finally:
             await asyncio.sleep(0)
@@ -120,10 +120,10 @@ def test_the_second_signal_ends_what_does_not_end() -> None:
 
     async def follow() -> None:
         try:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
             await asyncio.Event().wait()
         finally:
-            os.kill(os.getpid(), signal.SIGHUP)
+            signal.raise_signal(signal.SIGHUP)  # to this thread: another one of the process would not wake it
             os.read(os.pipe()[0], 1)  # would never return
 
     with signals.handled(), pytest.raises(Stopped) as stopped:
