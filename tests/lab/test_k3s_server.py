@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.lab.bundle import Bundle
-from tests.lab.cluster import KUBECONFIG, TOKEN, Cluster, active, configure, create, install, log, ready
+from tests.lab.cluster import KUBECONFIG, TOKEN, Cluster, active, configure, create, install, log, ready, start
 from tests.lab.lab import Lab
 from tests.lab.machine import Machine
 from tests.lab.waiting import until
@@ -245,6 +245,23 @@ def test_an_agent_with_a_bad_token_tries_every_two_seconds_until_it_is_right(clu
         assert secret in server.run("k3s", "token", "list").stdout
         server.run("k3s", "token", "delete", secret)
         assert secret not in server.run("k3s", "token", "list").stdout
+    finally:
+        spare.run("systemctl", "stop", "k3s-agent")
+        cluster.kubectl("delete", "node", spare.name, "--ignore-not-found")
+
+
+def test_a_machine_made_anew_is_refused_under_its_old_name_until_the_node_is_deleted(
+    cluster: Cluster, spare: Machine
+) -> None:
+    install(spare, cluster.k3s, "agent", {"server": cluster.url, "token": cluster.token})
+    start(spare, "agent")
+    spare.run("rm", "/etc/rancher/node/password")
+    spare.run("systemctl", "restart", "--no-block", "k3s-agent")
+    try:
+        until("the refusal", lambda: "Node password rejected" in log(spare, "agent"), 60)
+        cluster.kubectl("delete", "node", spare.name)
+        ready(spare, "agent")
+        until("the node to be Ready", lambda: spare.name in cluster.nodes_ready(), 60)
     finally:
         spare.run("systemctl", "stop", "k3s-agent")
         cluster.kubectl("delete", "node", spare.name, "--ignore-not-found")

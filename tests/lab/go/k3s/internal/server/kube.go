@@ -84,8 +84,8 @@ func (s *supervisor) bootstrapToken(ctx context.Context, given string) (bool, er
 	return same(secret, string(found.Data["token-secret"])) && string(found.Data["usage-bootstrap-authentication"]) == "true", nil
 }
 
-// nodes keeps three things in step with the Node objects until ctx ends: this server's role labels, the names that
-// CoreDNS knows nodes by, and etcd's members, of which a deleted node's is removed.
+// nodes keeps in step with the Node objects until ctx ends: this server's role labels, the names that CoreDNS knows
+// nodes by, etcd's members and the nodes' passwords, of which a deleted node's are removed.
 func nodes(ctx context.Context, kube *kubernetes.Clientset, c *config.Config, member *etcd.Member) error {
 	factory := informers.NewSharedInformerFactory(kube, 0)
 	informer := factory.Core().V1().Nodes().Informer()
@@ -109,7 +109,13 @@ func nodes(ctx context.Context, kube *kubernetes.Clientset, c *config.Config, me
 				object = gone.Obj
 			}
 			node, ok := object.(*corev1.Node)
-			if !ok || node.Annotations[etcdNameAnnotation] == "" || !member.Leads() {
+			if !ok {
+				return
+			}
+			if err := disclaim(ctx, kube, node.Name); err != nil {
+				logrus.Errorf("Failed to forget the password of node %s: %v", node.Name, err)
+			}
+			if node.Annotations[etcdNameAnnotation] == "" || !member.Leads() {
 				return
 			}
 			if err := member.Remove(ctx, node.Annotations[etcdNameAnnotation]); err != nil {

@@ -99,6 +99,7 @@ func Run(ctx context.Context, c *config.Config, ready func()) error {
 	}
 	logrus.Info("Kube API server is now running")
 	s.kube.Store(kube)
+	start("node password", func() error { s.claimOwn(ctx, kube); return nil })
 	start("components", func() error { apiserver.Components(ctx, c); return nil })
 	start("nodes", func() error { return nodes(ctx, kube, c, member) })
 	start("addons", func() error { return addons.Run(ctx, c, settings) })

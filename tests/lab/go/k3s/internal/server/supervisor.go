@@ -33,6 +33,7 @@ type supervisor struct {
 	api  atomic.Pointer[http.Handler]
 	kube atomic.Pointer[kubernetes.Clientset]
 	etcd atomic.Pointer[etcd.Member]
+	own  atomic.Pointer[string] // the password of the node that this server is, until it can be recorded
 }
 
 // serve listens and answers until ctx ends.
@@ -79,12 +80,12 @@ func (s *supervisor) routes() http.Handler {
 	node("GET /v1-k3s/config", s.config)
 	node("GET /v1-k3s/readyz", s.ready)
 	node("GET /v1-k3s/apiservers", s.apiservers)
-	node("POST /v1-k3s/client-kubelet.crt", s.sign(s.keys.client, func(name, _ string) pki.Request {
+	node("POST /v1-k3s/client-kubelet.crt", s.owners(s.sign(s.keys.client, func(name, _ string) pki.Request {
 		return pki.Request{Name: "system:node:" + name, Groups: []string{"system:nodes"}}
-	}))
-	node("POST /v1-k3s/serving-kubelet.crt", s.sign(s.keys.server, func(name, address string) pki.Request {
+	})))
+	node("POST /v1-k3s/serving-kubelet.crt", s.owners(s.sign(s.keys.server, func(name, address string) pki.Request {
 		return pki.Request{Name: name, Server: true, SANs: []string{name, "localhost", "127.0.0.1", address}}
-	}))
+	})))
 	node("POST /v1-k3s/client-kube-proxy.crt", s.sign(s.keys.client, func(string, string) pki.Request {
 		return pki.Request{Name: "system:kube-proxy"}
 	}))
