@@ -11,6 +11,11 @@ from pathlib import Path
 import pytest
 
 
+def pytest_configure() -> None:
+    """What `nohup` has set to be ignored would be ignored by all that the tests start, and some of them send it."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A fresh home directory. Whatever worker the test started is ended with it."""

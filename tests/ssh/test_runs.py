@@ -12,6 +12,7 @@ from tests.ssh.far import Client, ended, job, output, quiet, runs, source_of, st
 
 from qwex.backends.base import LogRequest, Submission
 from qwex.backends.ssh import SSHBackend
+from qwex.backends.ssh.history import History
 from qwex.errors import BackendError, UnsupportedHere, UsageError
 from qwex.model.jobs import ArrayRange, Condition, Dependency, Resources, StdinMode
 from qwex.model.states import Reason, State
@@ -166,6 +167,21 @@ async def test_retries(backend: SSHBackend) -> None:
     seen = (await ended(backend, handles))[one.run_id]
     assert [attempt.state for attempt in seen.tasks[0].attempts] == [State.FAILED, State.SUCCEEDED]
     assert seen.state is State.SUCCEEDED
+
+
+async def test_an_end_that_is_followed_by_a_retry_is_never_seen_as_the_last(
+    backend: SSHBackend, client: Client
+) -> None:
+    """Whoever reads the events while they are written sees them up to some line."""
+    one = job("sh", "-c", '[ "$QWEX_ATTEMPT" = 2 ]', retries=3)
+    await ended(backend, await start(backend, one))
+    history = History([0])
+    states = []
+    for line in (Path(client.place.directory) / f"runs/{one.run_id}/events").read_bytes().splitlines(keepends=True):
+        history.feed(line)
+        states.append(history.observation().state)
+    assert State.FAILED not in states
+    assert states[-1] is State.SUCCEEDED
 
 
 async def test_time_limit(backend: SSHBackend) -> None:

@@ -10,7 +10,6 @@ from typing import Any, cast
 import pytest
 import yaml
 from tests.lab.bundle import Bundle
-from tests.lab.bundle.golang import require
 from tests.lab.bundle.pins import LAB, pin
 from tests.lab.bundle.tailnet_recipe import recipes
 from tests.lab.lab import Lab
@@ -183,4 +182,3 @@ def test_the_pins_are_those_of_the_go_modules() -> None:
         assert f"require {pin(recipe.name)['module']} {recipe.version}" in (module / "go.mod").read_text()
         assert (module / "go.sum").is_file()
         assert module.parent == LAB / "go"
-        require([module])

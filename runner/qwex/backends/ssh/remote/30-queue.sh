@@ -221,7 +221,6 @@ count_down() { # count_down RUN NUMBER STATE MARK: so many tasks of it have ende
 settle() { # settle RUN INDEX ATTEMPT: its `end` is written; draw the consequences, once
   read_spec "$1"
   read -r end_code end_why end_started end_ended end_files end_bytes <"runs/$1/$2.$3/end"
-  event "$1" "E $2 $3 $end_code $end_why $end_started $end_ended $end_files $end_bytes"
   case $end_why.$end_code in
   cancelled.*) state=cancelled ;;
   lost.* | restarted.*) state=lost ;;
@@ -237,14 +236,20 @@ settle() { # settle RUN INDEX ATTEMPT: its `end` is written; draw the consequenc
       [ $delay -le 60 ] || delay=60
       due=$(($(date +%s) + delay))
       put "retry/$1.$2.$(($3 + 1))" "$due $identity"
-      event "$1" "R $2 $(($3 + 1)) $due"
+      event "$1" "R $2 $(($3 + 1)) $due" # first: who reads between the two must not take this end for the last
+      settled "$@"
       rm -f "active/$1.$2.$3"
       return
     fi
     ;;
   esac
+  settled "$@"
   count_down "$1" 1 $state "$2.$3"
   rm -f "active/$1.$2.$3"
+}
+
+settled() { # the end that settle has read, on record
+  event "$1" "E $2 $3 $end_code $end_why $end_started $end_ended $end_files $end_bytes"
 }
 
 requeue() { # the retry entry $1 is due
