@@ -179,18 +179,25 @@ async def test_far_side_killed_at_random(client: Client, seed: int) -> None:
     until(lambda: not processes(f"{client.place.directory}/bin"))
 
 
-@pytest.mark.parametrize("owner", ["999999:1:00000000:HOST\n", None])
+DEAD = f"999999:1:00000000:{os.uname().nodename}\n"
+
+
+@pytest.mark.parametrize(
+    "owners", [{"lock": DEAD}, {"lock": ""}, {"lock": DEAD, "lock.break": DEAD}], ids=["named", "unnamed", "breaker"]
+)
 async def test_a_lock_of_the_dead_is_broken(
-    backend: SSHBackend, client: Client, server: Server, owner: str | None
+    backend: SSHBackend, client: Client, server: Server, owners: dict[str, str]
 ) -> None:
+    """Also when the one who was about to break it died over it."""
     await check(backend)
-    lock = Path(client.place.directory) / "lock"
-    lock.mkdir()
-    if owner:
-        (lock / "owner").write_text(owner.replace("HOST", os.uname().nodename))
-    if os.getuid() == 0:
-        for path in (lock, *lock.iterdir()):
-            os.chown(path, server.user.pw_uid, server.user.pw_gid)
+    for name, owner in owners.items():
+        lock = Path(client.place.directory) / name
+        lock.mkdir()
+        if owner:
+            (lock / "owner").write_text(owner)
+        if os.getuid() == 0:
+            for path in (lock, *lock.iterdir()):
+                os.chown(path, server.user.pw_uid, server.user.pw_gid)
     one = job("true")
     assert (await ended(backend, await start(backend, one)))[one.run_id].state is State.SUCCEEDED
 

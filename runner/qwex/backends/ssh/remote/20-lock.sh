@@ -31,13 +31,20 @@ lock() {
 
 break_lock() { # the owner seen, $1, is dead; only one of those who notice may remove it, and only while it is still that one's
   if mkdir lock.break 2>/dev/null; then
+    { printf '%s\n' "$identity" >lock.break/owner; } 2>/dev/null
     lock_again=
     { read -r lock_again <lock/owner; } 2>/dev/null
     [ "$lock_again" = "$1" ] && rm -rf lock
-    rmdir lock.break
+    rm -rf lock.break
   else
     nap 0.2
-    [ -n "$(find lock.break -prune -mmin +1 2>/dev/null)" ] && rmdir lock.break 2>/dev/null
+    lock_breaker=
+    { read -r lock_breaker <lock.break/owner; } 2>/dev/null
+    if [ -n "$lock_breaker" ]; then
+      alive "$lock_breaker" || rm -rf lock.break
+    else
+      [ -z "$(find lock.break -prune -mmin +1 2>/dev/null)" ] || rm -rf lock.break
+    fi
   fi
 }
 
